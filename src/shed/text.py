@@ -18,6 +18,17 @@ def visible(text: str) -> str:
     return "".join(character if character.isprintable() else _escaped(character) for character in text)
 
 
+def unaltered(text: str) -> str:
+    """Return `text` with an escape for what a terminal would obey alone: C0, DEL and C1, and changes of direction.
+
+    Tabs, form feeds, both characters of line ends, and blanks of all kinds stay as they are.
+    """
+    import re  # noqa: PLC0415  seldom needed
+
+    obeyed = "[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+    return re.sub(obeyed, lambda found: _escaped(found[0]), text)
+
+
 def visible_lines(text: str) -> str:
     """Do as `visible` does, but keep line ends and tabs."""
     return "\n".join("\t".join(map(visible, line.split("\t"))) for line in text.split("\n"))

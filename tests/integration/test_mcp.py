@@ -142,7 +142,10 @@ async def test_commands(env: dict[str, str], tmp_path: Path) -> None:
         late = await one.do("exec", command="echo begun; sleep 60", timeout=4)
         assert late.startswith("[killed after 4 s; ")
         assert late.endswith("]\nbegun\n")
-        assert "cannot" in await one.do("exec", command="true", folder="/nowhere") or True
+        assert await one.refused("exec", command="true", folder="/nowhere") == (
+            "/nowhere cannot be entered\nnext: name a folder that is there: find"
+        )
+        assert f", in {tmp_path}]" in await one.do("exec", command="true")
         assert "more than 0" in await one.refused("exec", command="true", timeout=-1)
 
 
@@ -160,8 +163,8 @@ async def test_commands_in_the_background(env: dict[str, str]) -> None:
         assert "command 1: running" in await one.do("list")
         assert (await one.do("process", number=1, kill=True)).startswith("[exit code 137")
         assert "no command 7" in await one.refused("process", number=7)
-        for _ in range(16):
-            await one.do("exec", command="sleep 60", background=True)
+        together = [one.call("exec", {"command": "sleep 60", "background": True}) for _ in range(24)]
+        assert [failed for _, failed in await asyncio.gather(*together)].count(False) == 16
         assert "16 commands run already" in await one.refused("exec", command="true")
 
 
@@ -204,6 +207,13 @@ async def test_files(env: dict[str, str], tmp_path: Path) -> None:
         await one.do("edit", path="dos", old="a\nb", new="1\n2\n3")
         assert (tmp_path / "a/dos").read_bytes() == b"1\r\n2\r\n3\r\nc"
         await one.do("exec", command="rm dos")
+        odd = "a\u00a0b\u3000c\fd\r\n\te\u202e\x1b\n"
+        await one.do("write", path="odd", content=odd)
+        assert await one.do("read", path="odd") == odd.replace("\u202e", "\\u202e").replace("\x1b", "\\x1b")
+        await one.do("edit", path="odd", old="\u00a0b\u3000c\fd\r\n", new="")
+        assert (tmp_path / "a/odd").read_bytes() == "a\te\u202e\x1b\n".encode()
+        assert "more than" in await one.refused("edit", path="odd", old="e", new="x" * (2 << 20))
+        await one.do("exec", command="rm odd")
         await one.do("write", path="link", content="1\n")
         assert Path(path).read_text() == "1\n"
         assert sorted((await one.do("find")).split()) == ["./-n", "./b.sh"]
@@ -225,9 +235,14 @@ async def test_rollback_patch_and_ports(env: dict[str, str], tmp_path: Path) -> 
         assert "no git repository" in await one.refused("diff", folder=str(tmp_path))
         who = "-c user.name=x -c user.email=x@example.org"
         await one.do(
-            "exec", command=f"cd {tmp_path}; git init -q; echo 1 >a; git add .; git {who} commit -qm 1; echo 2 >>a"
+            "exec",
+            command=f"cd {tmp_path}; git init -q; echo 1 >a; git add .; git {who} commit -qm 1; printf '2\\r\\n' >>a",
         )
-        assert (await one.do("diff")).endswith("@@ -1 +1,2 @@\n 1\n+2\n")
+        patch = await one.do("diff")
+        assert patch.endswith("@@ -1 +1,2 @@\n 1\n+2\r\n")
+        (tmp_path / "a").write_text("1\n")
+        subprocess.run(["git", "apply"], cwd=tmp_path, input=patch.encode(), check=True)
+        assert (tmp_path / "a").read_bytes() == b"1\n2\r\n"
         url = await one.do("ports", port=7)
         assert await one.do("ports", port=7) == url
         reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
@@ -266,6 +281,18 @@ async def test_copies_stay_in_the_users_folder(env: dict[str, str], tmp_path: Pa
         ):
             assert "next: " in await refused("download", place)
     assert {path.name for path in ours.iterdir()} == {"in.txt", "way-out"}
+
+
+async def test_snapshots_of_a_given_shed_are_counted(env: dict[str, str], private: str, api: Api) -> None:
+    """Each rollback keeps what the user's shed was, and is one of the session's few."""
+    async with agent(env, "--shed", private) as someone:
+        await someone.do("checkpoint")
+        for _ in range(15):
+            await someone.do("rollback")
+        for tool in ("rollback", "checkpoint"):
+            assert "16 checkpoints already" in await someone.refused(tool)
+    for each in api.snapshots():
+        api.remove_snapshot(each["name"])
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ class Exec(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
         Annotated[str, Meta(max_length=MOST_PATH, pattern=r"^[^\x00]*$(?!\n)")],
         says("Run it here, and stay; absent: where the last command left off, at first /workspace."),
     ] = ""
-    timeout: Annotated[float, Meta(gt=0, le=MOST_SECONDS), says("Seconds after which it is killed.")] = 120.0
+    timeout: Annotated[float, Meta(gt=0, le=MOST_SECONDS), says("Seconds until its process group is killed.")] = 120.0
     background: Annotated[
         bool, says("Return at once with a number for the tool process, without a timeout: for servers, long builds.")
     ] = False
@@ -74,7 +74,7 @@ class Process(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
     number: Annotated[Number, says("The number that exec gave it.")]
     wait: Annotated[float, Meta(ge=0, le=600), says("Seconds to wait for its end.")] = 0.0
-    kill: Annotated[bool, says("Kill it, and all that it has started.")] = False
+    kill: Annotated[bool, says("Kill its process group.")] = False
 
 
 class Read(Body, kw_only=True, frozen=True, forbid_unknown_fields=True):

@@ -46,7 +46,7 @@ from shed.mcp.schema import schema_of
 from shed.mcp.session import Session
 from shed.mcp.tools import TOOLS, Tool
 from shed.progress import Event, OutputEvent, PhaseEvent, WarningEvent
-from shed.text import Watched
+from shed.text import Watched, unaltered
 from shed.untrusted import told
 from shed.version import VERSION
 
@@ -188,7 +188,7 @@ class Conversation:
         token = meta.get("progressToken") if isinstance(meta, dict) else None
         try:
             arguments = convert({k: v for k, v in (asked.arguments or {}).items() if v is not None}, tool.arguments)
-            return _said(await tool.run(self._session, arguments, self._teller(token)))
+            return _said(await tool.run(self._session, arguments, self._teller(token)), exact=tool.exact)
         except (ShedError, OSError) as error:
             told_error = error if isinstance(error, ShedError) else of_os_error(error)
             if told_error is None:
@@ -237,9 +237,9 @@ def _is_modern(params: dict[str, Any] | None) -> bool:
     return True
 
 
-def _said(text: str, *, failed: bool = False) -> CallToolResult:
+def _said(text: str, *, failed: bool = False, exact: bool = False) -> CallToolResult:
     """Return a tool's answer, with nothing in it that a terminal would obey."""
-    shown = Watched().feed(text.encode(errors="surrogateescape"), last=True)
+    shown = unaltered(text) if exact else Watched().feed(text.encode(errors="surrogateescape"), last=True)
     if len(shown) > MOST_ANSWER:
         shown = shown[:MOST_ANSWER] + "\n[the rest is left out: ask for less]"
     return CallToolResult(content=[TextContent(text=shown)], is_error=failed)

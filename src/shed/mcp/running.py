@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 
 from shed.client.aio.process import AsyncProcess
-from shed.errors import ForbiddenError, NotFoundError, ShedError
+from shed.errors import ForbiddenError, NotFoundError, ShedError, UsageError
 from shed.mcp import shell
 from shed.mcp.shell import Shell
 from shed.untrusted import told
@@ -38,18 +38,19 @@ _RUN = (
     _SHOW
     + """\
 o=$d/$1
-if [ -n "$2" ]; then cd -- "$2" || exit 125; fi
+if [ -n "$2" ]; then cd -- "$2" 2>"$o" || { echo -; exit 125; }; fi
 if command -v bash >/dev/null 2>&1; then s=bash; elif [ -x /bin/sh ]; then s=/bin/sh; else s=sh; fi
 "$s" -c '_shed_cwd=$1/cwd; trap "pwd >\\"\\$_shed_cwd\\"" EXIT; shift; eval "$1"' "$s" "$d" "$3" </dev/null >"$o" 2>&1
 c=$?
 w=
 [ -f "$d/cwd" ] && IFS= read -r w <"$d/cwd"
-printf '%s\\n' "$w"
+printf '+%s\\n' "$w"
 show "$o"
 exit $c
 """
 )
-"""Its words: name of the output's file, folder or nothing, command.  Writes the working folder, a line, first."""
+"""Its words: name of the output's file, folder or nothing, command.  Writes a line first: plus and the working folder,
+or a dash when the folder could not be entered."""
 _LOOK = _SHOW + 'o=$d/$1; [ -f "$o" ] || exit 0; show "$o"'
 _MORE = f'o=$d/$1; [ -f "$o" ] || exit 0; tail -c "+$2" "$o" | head -c {SHOWN}'
 
@@ -100,7 +101,7 @@ class Running:
         return self.over
 
     async def kill(self) -> None:
-        """Kill it, with all of its process group."""
+        """Kill its process group; what has left that goes on."""
         if not self.over:
             await self.process.kill()
             await self.wait(_GRACE)
@@ -122,13 +123,18 @@ class Commands:
         self._shell = run
         self._all: dict[int, Running] = {}
         self._last = 0
+        self._starting = 0
 
     async def start(self, shed: str, command: str, folder: str = "", env: Mapping[str, str] | None = None) -> Running:
         """Start a command in the working folder, or in `folder`.  Raises `ForbiddenError` when too many run."""
-        if sum(not one.over for one in self._all.values()) >= MOST:
+        if sum(not one.over for one in self._all.values()) + self._starting >= MOST:
             raise ForbiddenError(f"{MOST} commands run already", hint="kill one: process")
         self._last = number = self._last + 1
-        process = await self._shell.start(shed, _RUN, str(number), folder, command, env=env)
+        self._starting += 1
+        try:
+            process = await self._shell.start(shed, _RUN, str(number), folder, command, env=env)
+        finally:
+            self._starting -= 1
         running = self._all[number] = Running(number, shed, command, process)
         for old in [one.number for one in self._all.values() if one.over][:-_KEPT]:
             del self._all[old]
@@ -139,7 +145,7 @@ class Commands:
     ) -> tuple[Running, str, bytes]:
         """Run a command; return it, its working folder then and what is to be shown of its output.
 
-        It is killed after `seconds`, and when this is cancelled.
+        It is killed after `seconds`, and when this is cancelled.  Raises `UsageError` for a folder that is not there.
         """
         running = await self.start(shed, command, folder, env)
         try:
@@ -151,7 +157,9 @@ class Commands:
             await running.kill()
             del self._all[running.number]
         kept, _, output = running.output.partition(b"\n")
-        return running, told(kept.decode(errors="replace")), output
+        if kept == b"-":
+            raise UsageError(f"{told(folder)} cannot be entered", hint="name a folder that is there: find")
+        return running, told(kept[1:].decode(errors="replace")), output
 
     async def look(self, running: Running) -> bytes:
         """Return what is to be shown of all that a command has written so far."""

@@ -62,6 +62,8 @@ class Session:
         self.sheds = {name: Held(check_shed_name(name), ours=False) for name in grant.sheds}
         self._making: list[Held] = []
         self._working: set[asyncio.Task[Any]] = set()
+        self._befores = 0
+        """Snapshots of what sheds of the user's were before they were rolled back; they stay."""
         self._number = 0
         self._ends = time.monotonic() + grant.seconds
 
@@ -140,10 +142,7 @@ class Session:
 
     async def checkpoint(self, held: Held, note: str, tell: Sink) -> str:
         """Keep what a shed is now; return the name of that."""
-        if sum(len(each.checkpoints) for each in self.sheds.values()) >= MOST_CHECKPOINTS:
-            raise ForbiddenError(
-                f"the session has {MOST_CHECKPOINTS} checkpoints already", hint="go back to one, or delete a shed"
-            )
+        self._check_snapshots()
         name = self._name("checkpoint")
         held.checkpoints.append(name)
         try:
@@ -152,6 +151,13 @@ class Session:
             held.checkpoints.remove(name)
             raise
         return name
+
+    def _check_snapshots(self) -> None:
+        """Raise `ForbiddenError` when the session has left as many as it may."""
+        if sum(len(each.checkpoints) for each in self.sheds.values()) + self._befores >= MOST_CHECKPOINTS:
+            raise ForbiddenError(
+                f"the session has {MOST_CHECKPOINTS} checkpoints already", hint="go back to one, or delete a shed"
+            )
 
     async def roll_back(self, held: Held, checkpoint: str | None, tell: Sink) -> str:
         """Have a shed go back to one of its checkpoints, the last one if none is named; return which.
@@ -163,6 +169,9 @@ class Session:
         chosen = checkpoint or held.checkpoints[-1]
         if chosen not in held.checkpoints:
             raise NotFoundError(f"{held.name} has no such checkpoint", hint=f"it has {', '.join(held.checkpoints)}")
+        if not held.ours:
+            self._check_snapshots()
+            self._befores += 1
         await self.commands.end(held.name)
         await self.api.rollback(held.name, chosen, discard=held.ours, on_event=tell)
         return chosen
@@ -174,7 +183,11 @@ class Session:
                 raise ForbiddenError(f"{MOST_FORWARDS} ports are forwarded already", hint="delete a shed")
             held.forwarder = held.forwarder or Forwarder(self.api.address, held.name)
             held.urls[port] = ""
-            (_, local), *_ = await held.forwarder.listen(Rule(0, port))
+            try:
+                (_, local), *_ = await held.forwarder.listen(Rule(0, port))
+            except BaseException:
+                held.urls.pop(port, None)
+                raise
             held.urls[port] = f"http://localhost:{local}"
         return held.urls[port]
 

@@ -35,6 +35,8 @@ class Tool(Generic[A]):
     """Whether it changes nothing."""
     destroys: bool = False
     """Whether something may be gone after it."""
+    exact: bool = False
+    """Whether what it says is the text of a file or a patch, which is told as it is."""
     needs_folder: bool = False
     """Whether it is there only when the user allows a folder of this machine."""
 
@@ -226,12 +228,12 @@ TOOLS: tuple[Tool[Any], ...] = (
     Tool(given.List, list_sheds, reads=True),
     Tool(given.Exec, execute, destroys=True),
     Tool(given.Process, process),
-    Tool(given.Read, read, reads=True),
+    Tool(given.Read, read, reads=True, exact=True),
     Tool(given.Write, write, destroys=True),
     Tool(given.Edit, edit, destroys=True),
     Tool(given.Find, find, reads=True),
     Tool(given.Copy, copy, needs_folder=True),
-    Tool(given.Diff, diff, reads=True),
+    Tool(given.Diff, diff, reads=True, exact=True),
     Tool(given.Checkpoint, checkpoint),
     Tool(given.Rollback, rollback, destroys=True),
     Tool(given.Fork, fork),
