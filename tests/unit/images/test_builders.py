@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from shed.errors import NotFoundError, UnavailableError, UsageError
+from shed.errors import DataError, NotFoundError, UnavailableError, UsageError
 from shed.images.builders import tools
 from shed.images.builders.base import BuildRequest, Show, complaint, tool_environment
 from shed.images.builders.build import DEFAULT_FILES, find_file
+from shed.images.builders.policy import write_policy
 from shed.images.builders.tools import BUILDERS, Docker, choose_builder
 from shed.oci.descriptor import Platform
 from shed.run import Argument
@@ -171,3 +173,26 @@ def test_the_file_that_is_built_from(tmp_path: Path, monkeypatch: pytest.MonkeyP
         find_file(tmp_path / "elsewhere")
     with pytest.raises(UsageError, match="Dockerfile is not a folder"):
         find_file(tmp_path / "Dockerfile")
+
+
+def test_the_policy_for_what_is_not_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the user's policy says of registries counts; nothing but our layouts and the storage is allowed besides."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    own = tmp_path / ".config/containers/policy.json"
+    own.parent.mkdir(parents=True)
+    reject, accept = [{"type": "reject"}], [{"type": "insecureAcceptAnything"}]
+    transports = {"docker": {"r.example": reject}, "dir": {"": accept}}
+    own.write_text(json.dumps({"default": accept, "transports": transports}))
+    found = json.loads(write_policy(tmp_path, tmp_path, "/storage").read_text())
+    assert found == {
+        "default": reject,
+        "transports": {
+            "docker": {"": accept, "r.example": reject},
+            "containers-storage": {"[/storage]": accept},
+            "oci": {str(tmp_path.resolve()): accept},
+        },
+    }
+    assert "oci" not in json.loads(write_policy(tmp_path, None, "/storage").read_text())["transports"]
+    own.write_text("[]")
+    with pytest.raises(DataError, match=r"policy\.json"):
+        write_policy(tmp_path, None, "/storage")
