@@ -296,6 +296,7 @@ GROUPS: tuple[tuple[str, int, int, Codes], ...] = (
         "TOO_MANY_CONNECTIONS": ("The token has as many connections open as it may.", "close some"),
         "TMUX_NOT_AVAILABLE": ("The image of the shed has no tmux.", "install it, or use: shed console NAME"),
         "SSH_OFF": ("The server has no SSH front.", "see ssh_port in server.yaml"),
+        "AGENT_NOT_FORWARDED": ("There is no SSH agent here, or it did not get to the shed.", "start one: ssh-agent"),
         "KVM_UNAVAILABLE": ("SHED_ACCEL asks for KVM, which cannot be used.", "unset SHED_ACCEL, or allow /dev/kvm"),
         "TOOL_MISSING": ("A program that is needed is not installed.", "install what the message names"),
         "NO_BUILDER": ("No image builder works here.", "install podman, buildah or docker"),
