@@ -190,6 +190,24 @@ async def test_a_cancelled_call_kills_its_command(env: dict[str, str], tmp_path:
     await until(lambda: traces(env) == [], what="nothing is left")
 
 
+async def test_forks_of_cancelled_calls_count(env: dict[str, str]) -> None:
+    """However often a client asks and leaves, there are not more sheds than granted, and all of them end."""
+    async with agent(env, "--most-sheds", "3") as one:
+        await one.create(name="web")
+        source = instances(env)[0]
+        for number in range(6):
+            calling = asyncio.create_task(one.do("fork", count=2, shed=source))
+            await asyncio.sleep(0.05 * number)
+            calling.cancel()
+            await asyncio.gather(calling, return_exceptions=True)
+        async with asyncio.timeout(SECONDS):
+            while "fork-" not in await one.do("list"):
+                await asyncio.sleep(0.05)
+        assert "3 sheds together" in await one.refused("fork", shed=source)
+        assert len(instances(env)) == 3
+    await until(lambda: traces(env) == [], what="nothing is left")
+
+
 async def test_files(env: dict[str, str], tmp_path: Path) -> None:
     """They are written whole, read in parts, changed where the text is there once, and found by name and content."""
     async with with_shed(env) as one:

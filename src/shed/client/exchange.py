@@ -56,10 +56,6 @@ class Exchange:
         self._left = MOST_BYTES
         self._receiving = threading.Lock()
 
-    def close(self) -> None:
-        """Give the folder back."""
-        os.close(self._fd)
-
     def pack(self, path: str, out: BinaryIO) -> int:
         """Write what is at `path`, which is below the folder, to `out` as `shed.guest.archive.pack` does."""
         *folders, name = _parts(path)
