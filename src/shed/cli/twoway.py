@@ -207,10 +207,7 @@ def _described(pair: Pair, plan: Plan, outcome: Outcome, *, dry: bool) -> dict[s
         "deleted_there": plan.remove[1] if dry else outcome.deleted_there,
         "bytes": outcome.bytes,
         "conflicts": conflicts,
-        "left_out": [
-            *({"path": path, "why": why} for path, why in outcome.left.items()),
-            *({"path": path, "why": "neither a file nor a folder nor a link"} for path in pair.odd),
-        ],
+        "left_out": [{"path": path, "why": why} for path, why in outcome.left.items()],
         "failed": [
             *({"path": path, "why": why} for path, why in outcome.failed.items()),
             *({"path": path, "why": "it changed all the time"} for path in sorted(outcome.again)),
@@ -241,8 +238,10 @@ def check(args: Any) -> None:
     """Raise `UsageError` for options that do not go together."""
     if args.also and not args.two_way:
         raise UsageError("--also goes with --two-way", hint="one way, nothing is left out")
-    from shed.client.dangers import is_git
+    from shed.client.dangers import is_repository
 
     for path in args.also:
-        if any(map(is_git, path.split("/"))):
-            raise UsageError(f"--also {path}: what is of git is never carried", hint="push and pull, or: shed apply")
+        if any(map(is_repository, path.split("/"))):
+            raise UsageError(
+                f"--also {path}: a repository's own is never carried", hint="push and pull, or: shed apply"
+            )

@@ -87,3 +87,8 @@ def entry_at(name: str, parent: int) -> Entry | None:
         return entry_of(status, os.readlink(name, dir_fd=parent) if stat.S_ISLNK(status.st_mode) else "")
     except FileNotFoundError:
         return None
+
+
+def unread() -> Entry:
+    """Return an entry for what is there and cannot be read."""
+    return Entry(OTHER, 0, 0, 0, 0, 0)

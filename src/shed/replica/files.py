@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import time
 
@@ -40,6 +41,10 @@ class Incoming:
         except BaseException:
             os.close(parent)
             raise
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # `drop_left` sees that it is not left
+        except OSError:
+            pass
 
     def write(self, data: bytes | memoryview) -> None:
         """Add to its content.  Raises `OSError`."""
@@ -138,6 +143,23 @@ def placed(name: str, parent: int) -> Entry:
     if entry is None:
         raise ChangedError
     return entry
+
+
+def drop_left(name: str, parent: int) -> None:
+    """Remove from an open folder what `Incoming` has left when it was killed; that of one which lives stays."""
+    try:
+        fd = os.open(name, _READ, dir_fd=parent)
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link is made at once, or never
+            drop(name, parent)
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        drop(name, parent)
+    except OSError:
+        pass
+    finally:
+        os.close(fd)
 
 
 def drop(name: str, parent: int) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import os
 
-from shed.replica.entry import FOLDER, ChangedError, Entry, checked, entry_at, libc
-from shed.replica.files import Incoming, Reading, drop, place, placed, times
+from shed.replica.entry import FOLDER, ChangedError, Entry, checked, entry_at, libc, unread
+from shed.replica.files import Incoming, Reading, drop, drop_left, place, placed, times
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 TEMPORARY = ".shed-sync-"
 """How names begin that are ours; nobody else sees them as files of the folder."""
 MOST_DEPTH = 100
+_MARK = "user.shed-sync"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -58,10 +59,28 @@ class Folder:
             parent = os.dup(self.enter(folder))
         except (FileNotFoundError, NotADirectoryError):
             return
+        except PermissionError:
+            yield path, unread()
+            return
         try:
             yield from self._tell(parent, path, name, path.count("/"), clean)
         finally:
             os.close(parent)
+
+    def mark(self, *, make: bool) -> str:
+        """Return what tells the folder from another of its path; with `make` it gets one.  Empty where none is kept."""
+        try:
+            return os.getxattr(self.path, _MARK).decode("ascii", "replace")[:64]
+        except OSError as error:
+            if error.errno != errno.ENODATA or not make:
+                return ""
+        try:
+            os.setxattr(self.path, _MARK, os.urandom(16).hex().encode(), os.XATTR_CREATE)
+        except FileExistsError:
+            pass
+        except OSError:
+            return ""
+        return self.mark(make=False)
 
     def leaves(self, path: str) -> bool:
         """Tell whether `path` is left out, which the folders that it is in are not."""
@@ -72,24 +91,29 @@ class Folder:
             raise OSError(errno.ELOOP, f"more than {MOST_DEPTH} folders in each other", prefix)
         for name in sorted(os.listdir(folder)):
             path = prefix + name
-            if clean and name.startswith(TEMPORARY):
-                drop(name, folder)
+            if clean and _is_ours(name):
+                drop_left(name, folder)
             elif not self.leaves(path):
                 yield from self._tell(folder, path, name, depth, clean)
 
     def _tell(self, parent: int, path: str, name: str, depth: int, clean: bool) -> Iterator[tuple[str, Entry]]:
-        entry = entry_at(name, parent)
+        below = -1
+        try:
+            entry = entry_at(name, parent)
+            if entry is not None and entry.kind == FOLDER:
+                below = os.open(name, _FOLDER, dir_fd=parent)
+        except (FileNotFoundError, NotADirectoryError):  # it has just gone
+            return
+        except OSError:  # that it has nothing would be another thing to say
+            entry = unread()
         if entry is None:
             return
-        yield path, entry
-        if entry.kind == FOLDER:
-            try:
-                below = os.open(name, _FOLDER, dir_fd=parent)
-            except (FileNotFoundError, NotADirectoryError):  # it has just gone
-                return
-            try:
+        try:
+            yield path, entry
+            if below >= 0:
                 yield from self._walk(below, f"{path}/", depth + 1, clean)
-            finally:
+        finally:
+            if below >= 0:
                 os.close(below)
 
     def enter(self, path: str) -> int:
@@ -191,3 +215,10 @@ class Folder:
     def _new_name(self) -> str:
         self._count += 1
         return f"{self._names}{self._count}"
+
+
+def _is_ours(name: str) -> bool:
+    """Tell whether a name is one that this program gives to what it has not done yet."""
+    process, _, rest = name.removeprefix(TEMPORARY).partition("-")
+    random, _, count = rest.partition("-")
+    return name.startswith(TEMPORARY) and process.isdecimal() and len(random) == 8 and count.isdecimal()

@@ -90,7 +90,7 @@ class News:
             return
         if mask & _ISDIR and mask & _MOVED_FROM:
             self._forget(path)
-        if mask & _ISDIR and mask & (_CREATE | _MOVED_TO):
+        if mask & _ISDIR and mask & (_CREATE | _MOVED_TO | _ATTRIB):
             self._watch(path)
         delay = _SOON
         if mask & (_CREATE | _MODIFY) and not mask & _ISDIR:
@@ -111,11 +111,12 @@ class News:
     def _add(self, path: str) -> None:
         try:
             place = f"/proc/self/fd/{self._folder.enter(path)}".encode()
-        except (FileNotFoundError, NotADirectoryError):
+            number = checked(libc.inotify_add_watch(self.fd, place, _ALL | _ONLYDIR))
+        except (FileNotFoundError, NotADirectoryError, PermissionError):  # what cannot be read is not carried either
             if not path:
                 raise
             return
-        self._paths[checked(libc.inotify_add_watch(self.fd, place, _ALL | _ONLYDIR))] = path
+        self._paths[number] = path
 
     def _forget(self, top: str) -> None:
         for number, path in list(self._paths.items()):

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 _ENTRIES = 32 * 1024
 """Bytes of one frame of entries."""
-_MOST_NEWS = 16 * 1024
-"""Bytes of news: they fit into what the client may leave unread while it writes."""
 _MOST_KNOWN = 100_000
 _STATE = "~/.local/state/shed-sync"
 
@@ -31,6 +29,7 @@ class Server:
         self._frames = wire.Frames()
         self._folder = Folder("/", lambda path: False)
         self._tokens = ""
+        self._clean = False
         self._incoming: Incoming | None = None
         self._arriving = ""
         self._failed = b""
@@ -73,6 +72,7 @@ class Server:
             if 0 in ready:
                 data = os.read(0, 1 << 18)
                 if not data:
+                    self._drop()
                     return
                 self._frames.feed(data)
             elif self._wanted:
@@ -107,14 +107,15 @@ class Server:
         os.umask(0)  # the client says all other permissions
         self._folder = Folder(place, skips)
         self._tokens = f"{os.path.expanduser(_STATE)}/{key}"
-        os.write(1, wire.frame(wire.HELLO, wire.fields(*self._read_tokens())))
+        self._clean = bool(make)
+        os.write(1, wire.frame(wire.HELLO, wire.fields(*self._read_tokens(), self._folder.mark(make=self._clean))))
 
     def _look(self, words: list[bytes]) -> None:
         error = b""
         waiting = bytearray()
         try:
             for path in words:
-                for name, entry in self._folder.look(os.fsdecode(path), clean=not path):
+                for name, entry in self._folder.look(os.fsdecode(path), clean=self._clean and not path):
                     waiting += wire.record(name, entry)
                     if len(waiting) > _ENTRIES:
                         _write(wire.frame(wire.ENTRIES, bytes(waiting)))
@@ -123,7 +124,9 @@ class Server:
             error = b"" if words == [b""] and not os.path.exists(self._folder.path) else str(problem).encode()
         except OSError as problem:
             error = f"{problem.filename}: {problem.strerror}".encode(errors="surrogateescape")
-        _write(wire.frame(wire.ENTRIES, bytes(waiting)) + wire.frame(wire.END, error[:300]))
+        if waiting:
+            _write(wire.frame(wire.ENTRIES, bytes(waiting)))
+        _write(wire.frame(wire.END, error[:300]))
 
     def _digests(self, words: list[bytes]) -> None:
         for path in words:
@@ -231,11 +234,16 @@ class Server:
             try:
                 self._news = News(self._folder)
             except OSError as error:
-                _write(wire.frame(wire.END, f"cannot watch its folders: {error.strerror}".encode()))
+                _write(_unwatched(error))
 
     def _tell_news(self) -> None:
         assert self._news is not None
-        paths = self._news.take()
+        try:
+            paths = self._news.take()
+        except OSError as error:
+            self._wanted = False
+            _write(_unwatched(error))
+            return
         payload = b"0"
         if paths is not None:
             known, told = self._known, []
@@ -249,14 +257,14 @@ class Server:
                     continue
                 told.append(path)
                 records += b"" if found is None else b"".join(wire.record(*each) for each in found)
-                if found is None or len(records) > _MOST_NEWS:
-                    records += bytes(_MOST_NEWS)
+                if found is None or len(records) > wire.MOST_NEWS:
+                    records += bytes(wire.MOST_NEWS)
             if not told:
                 return
             payload = b"2" + wire.fields(*told, b"", b"") + records
-            if len(payload) > _MOST_NEWS:
+            if len(payload) > wire.MOST_NEWS:
                 payload = b"1" + wire.fields(*told)
-            if len(payload) > _MOST_NEWS:
+            if len(payload) > wire.MOST_NEWS:
                 payload = b"0"
         self._wanted = False
         _write(wire.frame(wire.NEWS, payload))
@@ -285,6 +293,10 @@ def _some(found: Iterator[tuple[str, Entry]]) -> list[tuple[str, Entry]] | None:
 
 def _expected(word: bytes) -> Entry | None:
     return decoded(word) if word else None
+
+
+def _unwatched(error: OSError) -> bytes:
+    return wire.frame(wire.END, f"cannot watch its folders: {error.strerror}".encode())
 
 
 def _write(data: bytes) -> None:

@@ -3,7 +3,7 @@
 ========  ======================================================  ================================================
 to guest  payload, its fields apart by NUL                        answer
 ========  ======================================================  ================================================
-HELLO     folder, key, ``1`` to make it, patterns left out        HELLO: two tokens
+HELLO     folder, key, ``1`` to make it, patterns left out        HELLO: two tokens, mark
 LOOK      nothing for all of it, or paths                         ENTRIES, any number, then END: nothing or an error
 DIGESTS   paths                                                   RESULT for each
 GET       entry, path                                             DATA, any number, then RESULT
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 HELLO, LOOK, DIGESTS, GET, PUT, LINK, MAKE, REMOVE, MOVE, SETTLE, NEWS = b"HLDGPKMXNSW"
 DATA, COMMIT, ABORT, ENTRIES, END, RESULT = b"dcaEeR"
 MOST_PAYLOAD = 1 << 20
+MOST_NEWS = 16 * 1024
+"""Bytes of news: they fit into what the client may leave unread while it writes."""
 HEADER = 5
 
 

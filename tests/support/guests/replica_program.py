@@ -16,6 +16,18 @@ from shed.client.twoway.reconcile import Plan
 from shed.client.twoway.watching import once
 from shed.errors import BackendError, ShedError
 
+_MAIN = "sys.modules['shed.replica.serve'].main()"
+UNREADABLE = """
+import os
+real, entry_of_folder = os.open, sys.modules['shed.replica.folder']
+def opened(name, *more, **named):
+    if name == "shut":
+        raise PermissionError(13, "Permission denied", name)
+    return real(name, *more, **named)
+entry_of_folder.os.open = opened
+"""
+"""A patch by which a folder ``shut`` cannot be opened."""
+
 
 class Program:
     """A channel to the real program, as a shed's Python would run it."""
@@ -44,6 +56,12 @@ class Program:
         """Return what it has said last."""
         _, errors = self.process.communicate()
         return BackendError(f"the program has ended: {errors.decode()[-2000:]}", code="EXEC_LOST")
+
+
+def lying(home: Path, patch: str) -> Program:
+    """Return the real program with a `patch` that is run before it begins; it may use `serve`, `wire` and `entry`."""
+    names = "".join(f"{name} = sys.modules['shed.replica.{name}']\n" for name in ("serve", "wire", "entry"))
+    return Program(home, words=[sys.executable, "-I", "-S", "-c", program().replace(_MAIN, f"{names}{patch}\n{_MAIN}")])
 
 
 class Sides:

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
 from shed.client.copying import CopyError
-from shed.client.twoway.channel import program
 from shed.client.twoway.remote import Remote
 from shed.errors import ShedError
-from support.guests.replica_program import Program, Sides, content
+from support.guests.replica_program import Program, Sides, content, lying
 
-MAIN = "sys.modules['shed.replica.serve'].main()"
 FILE = "f 644 1 1 1 1"
-
-
-def lying(home: Path, patch: str) -> Program:
-    """Return the real program with a `patch` that is run before it begins; it may use `serve`, `wire` and `entry`."""
-    names = "".join(f"{name} = sys.modules['shed.replica.{name}']\n" for name in ("serve", "wire", "entry"))
-    return Program(home, words=[sys.executable, "-I", "-S", "-c", program().replace(MAIN, f"{names}{patch}\n{MAIN}")])
 
 
 def listing(*records: tuple[str, str, str]) -> str:
@@ -55,6 +46,8 @@ serve.Server._look = look
         listing(("f 999 1 1 1 1", "x", "")),
         listing((f"f 644 {'9' * 30} 1 1 1", "x", "")),
         listing(("f 644 1 1 1", "x", "")),
+        listing(("l 777 1 1 1 1", "x", "y" * 4096)),
+        _told(b""),
         _told(b"f 644 1 1 1 1\0x"),
         "serve.Server._look = lambda self, words: serve._write(b'E' + b'\\xff' * 100)",
         "serve.Server._look = lambda self, words: serve._write(wire.frame(wire.RESULT, b'+'))",
@@ -88,6 +81,34 @@ serve.Server._look = look
         Sides(tmp_path).sync(channel=lambda home: lying(home, patch))
 
 
+def test_a_listing_of_long_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its bytes are bounded, too."""
+    monkeypatch.setattr("shed.client.twoway.remote.MOST_LISTED", 1 << 20)
+    patch = """
+def look(self, words):
+    for number in range(5000):
+        serve._write(wire.frame(wire.ENTRIES, b"l 777 1 1 1 1\\0%d\\0%s\\0" % (number, b"x" * 4000)))
+    serve._write(wire.frame(wire.END))
+serve.Server._look = look
+"""
+    with pytest.raises(CopyError, match="lists more than"):
+        Sides(tmp_path).sync(channel=lambda home: lying(home, patch))
+
+
+def test_news_of_many(tmp_path: Path) -> None:
+    """More at once than any program tells is refused."""
+    sides = Sides(tmp_path)
+    patch = (
+        "serve.Server._await = lambda self, words: serve._write(wire.frame(wire.NEWS, b'1' + b'a\\0' * 9000 + b'a'))"
+    )
+    channel = lying(sides.home, patch)
+    pair = sides.pair()
+    with pair.begin(remote := Remote(channel)), pytest.raises(CopyError, match="does not say"):
+        remote.ask_news()
+        pair.refresh(remote)
+    channel.close()
+
+
 @pytest.mark.parametrize(
     "patch",
     [
@@ -95,6 +116,7 @@ serve.Server._look = look
         "serve._write(wire.frame(wire.DATA, b'x' * 1000)); self._done(path, reading.entry)",
         "self._done(path, reading.entry)",
         "reading.entry.inode += 1; serve._write(wire.frame(wire.DATA, b'x')); self._done(path, reading.entry)",
+        "serve._write(wire.frame(wire.DATA) + wire.frame(wire.DATA, b'x')); self._done(path, reading.entry)",
         "self._answer(b'?')",
         "self._answer(b'+1f 644')",
         "sys.exit(1)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
@@ -10,20 +11,22 @@ from pathlib import Path
 
 import pytest
 
+from shed.client.copying import CopyError
 from shed.client.twoway.carrying import Outcome
 from shed.client.twoway.reconcile import Plan
 from shed.client.twoway.watching import Watch
 from shed.errors import BackendError
-from support.guests.replica_program import Program, Sides, content
+from shed.replica.news import News
+from support.guests.replica_program import UNREADABLE, Program, Sides, content, lying
 from support.waiting import wait_until
 
 
 class Watched:
     """Two folders that are kept alike by a thread."""
 
-    def __init__(self, sides: Sides) -> None:
+    def __init__(self, sides: Sides, program: Program | None = None) -> None:
         self.sides = sides
-        self.program = Program(sides.home)
+        self.program = program or Program(sides.home)
         self.outcomes: list[Outcome] = []
         self.problem: BaseException | None = None
         self._ready = threading.Event()
@@ -129,3 +132,36 @@ def test_a_lost_connection_ends_it(watched: Watched) -> None:
     again.alike()
     assert (watched.sides.here / "meanwhile").exists()
     again.end()
+
+
+def test_a_folder_that_cannot_be_read_ends_nothing(tmp_path: Path) -> None:
+    """What else changes still arrives."""
+    sides = Sides(tmp_path)
+    watched = Watched(sides, lying(sides.home, UNREADABLE))
+    (sides.there / "shut").mkdir()
+    (sides.there / "open").write_text("x")
+    wait_until(lambda: (sides.here / "open").exists() or watched.problem is not None)
+    wait_until(lambda: any("shut" in outcome.left for outcome in watched.outcomes) or watched.problem is not None)
+    watched.end()
+    assert watched.problem is None
+    assert not (sides.here / "shut").exists()
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_too_many_folders_to_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: bool) -> None:
+    """One error that says what to do, on either side."""
+    sides = Sides(tmp_path)
+    lie = "def take(self):\n    raise OSError(28, 'No space left on device')\nserve.News.take = take"
+    watched = Watched(sides, Program(sides.home) if here else lying(sides.home, lie))
+
+    def take(self: News) -> list[str]:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if here:
+        monkeypatch.setattr(News, "take", take)
+    (sides.there / "new").write_text("x")
+    wait_until(lambda: watched.problem is not None)
+    watched.end()
+    assert isinstance(watched.problem, CopyError)
+    assert "cannot watch" in str(watched.problem)
+    assert "max_user_watches" in str(watched.problem.hint)

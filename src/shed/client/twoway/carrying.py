@@ -60,6 +60,8 @@ class Carrier:
         self._remote = remote
         self._on_bytes = on_bytes
         self._umask = _umask()
+        self._arriving: set[_Arrival] = set()
+        """Files that are under way here."""
         self.outcome = Outcome()
 
     def carry_out(self, plan: Plan) -> None:
@@ -72,10 +74,14 @@ class Carrier:
         for path in plan.carry[THERE]:
             self._send(path)
         self._remote.finish()
-        for path in plan.carry[HERE]:
-            self._receive(path)
-        self._remote.finish()
-        self._here.leave()
+        try:
+            for path in plan.carry[HERE]:
+                self._receive(path)
+            self._remote.finish()
+        finally:
+            for arrival in self._arriving:
+                arrival.incoming.abort()
+            self._here.leave()
 
     def move_aside(self, path: str, new: str) -> None:
         """Give what the shed has at `path` another name there."""
@@ -242,14 +248,17 @@ class Carrier:
 
     def _receive_file(self, path: str, node: Node, entry: Entry, old: Entry | None) -> None:
         space = os.statvfs(self._here.path)
-        if entry.size + _FREE > space.f_bavail * space.f_frsize:
+        due = sum(-(-arrival.left // space.f_frsize) for arrival in self._arriving)
+        if (space.f_bavail - due) * space.f_frsize < entry.size + _FREE:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         incoming = self._here.receive(path, self._mode(entry, old), entry.mtime, old)
         arrival = _Arrival(incoming, entry)
+        self._arriving.add(arrival)
 
         def then(result: Result | Exception) -> None:
             if isinstance(result, Result) and (not arrival.complete or not entry.same(result.entry)):
                 raise CopyError("the shed does not say what it has there")
+            self._arriving.discard(arrival)
             if not self._succeeded(path, result):
                 arrival.incoming.abort()
                 return
@@ -306,17 +315,18 @@ class _Arrival:
         self.incoming = incoming
         self.digest = hashlib.sha256()
         self.problem: OSError | None = None
-        self._left = entry.size
+        self.left = entry.size
+        """Bytes that are still to come."""
 
     @property
     def complete(self) -> bool:
         """Whether all of it has come."""
-        return self._left == 0
+        return self.left == 0
 
     def write(self, data: bytes) -> None:
         """Take a piece."""
-        self._left -= len(data)
-        if self._left < 0:
+        self.left -= len(data)
+        if self.left < 0:
             raise CopyError("the shed sends more of a file than it has said")
         self.digest.update(data)
         if self.problem is None:

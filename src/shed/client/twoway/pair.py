@@ -7,26 +7,24 @@ import hashlib
 import os
 import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from shed.client.copying import CopyError
-from shed.client.dangers import Hooks, danger, hooks_of, is_git, leads_out
 from shed.client.mirroring import MOST_ENTRIES, AbsentError, excluded, folders_of
 from shed.client.sync_rules import Rule
 from shed.client.twoway import state as states
 from shed.client.twoway.carrying import Carrier, Outcome
+from shed.client.twoway.guarding import REPOSITORIES, Guard
 from shed.client.twoway.reconcile import Decider, Plan
 from shed.client.twoway.remote import LONGEST_NAME, News, Remote, Result
 from shed.client.twoway.tree import HERE, THERE, Node, Tree, identity_of
 from shed.errors import UsageError
 from shed.fsutil import locked, private_folder
 from shed.replica import wire
-from shed.replica.entry import FILE, LINK, OTHER, ChangedError, Entry
+from shed.replica.entry import FILE, ChangedError, Entry
 from shed.replica.folder import Folder
-from shed.sizes import format_size
 
-MOST_FILE = 2 << 30
-"""Bytes of a file that comes from a shed."""
 _HASHED_THERE = 64 << 10
 """Bytes from which on it is asked for a digest before a file whose time alone may have changed is sent."""
 _ROUNDS = 5
@@ -56,7 +54,6 @@ class Pair:
         self.rule = rule
         self.name = name
         self._server = server
-        self._also = set(also)
         self._force = force
         self.warn = warn
         self.on_bytes = on_bytes
@@ -67,16 +64,16 @@ class Pair:
         if not os.path.isdir(source):  # noqa: PTH112
             raise UsageError(f"{rule.source} is no folder", hint="files go one way: leave out --two-way")
         self.here = Folder(source, self._skips)
-        self.odd: list[str] = []
-        """What is neither a file nor a folder nor a link here."""
+        self._guard = Guard(source, also)
         self.hasty = False
         """Whether an answer more from the shed counts."""
-        self._hooks: dict[str, Hooks] = {}
-        """Of each folder with a repository."""
         self._state = states.State()
         self._written = b""
         """The digest of the state that was written last."""
         self._path = Path()
+        self._marks = ["", ""]
+        self._clean = False
+        """Whether what a killed one has left goes away."""
 
     @property
     def aside(self) -> dict[str, str]:
@@ -84,28 +81,15 @@ class Pair:
         return self._state.aside
 
     @property
+    def _places(self) -> tuple[str, str]:
+        return str(self.rule.source), f"{self.name}:{self.rule.target}"
+
+    @property
     def _tree(self) -> Tree:
         return self._state.tree
 
     def _skips(self, path: str) -> bool:
-        folder, _, name = path.rpartition("/")
-        if is_git(name):
-            if folder not in self._hooks and os.path.lexists(f"{self.here.path}/{path}"):
-                self._hooks[folder] = hooks_of(Path(self.here.path), folder)
-            return True
-        return excluded(path, self.rule.exclude)
-
-    def _refuse(self, path: str, entry: Entry | None) -> str:
-        """Return why what the shed has at `path` does not come here, or nothing."""
-        if path in self._also:
-            return ""
-        hooks = [hook for each in self._hooks.values() for hook in each]
-        why = danger(path, hooks)
-        if not why and entry is not None and entry.kind == LINK:
-            why = leads_out(path, entry.link, hooks)
-        if not why and entry is not None and entry.kind == FILE and entry.size > MOST_FILE:
-            why = f"it is larger than {format_size(MOST_FILE)}"
-        return why
+        return self._guard.is_repository(path) or excluded(path, self.rule.exclude)
 
     @contextlib.contextmanager
     def begin(self, remote: Remote, *, dry: bool = False) -> Iterator[None]:
@@ -113,32 +97,36 @@ class Pair:
 
         Raises `CopyError`, `ConflictError` when somebody does.
         """
-        self._hooks.setdefault("", hooks_of(Path(self.here.path)))
+        self._clean = not dry
         key = states.key_of(self._server, self.name, self.here.path, self.rule.target)
-        patterns = ["[.][gG][iI][tT]", *self.rule.exclude]
-        tokens = remote.hello(self.rule.target, key, patterns, make=not dry)
+        patterns = [*REPOSITORIES, *self.rule.exclude]
+        tokens, mark = remote.hello(self.rule.target, key, patterns, make=not dry)
+        self._marks = [self.here.mark(make=not dry), mark]
         private_folder(self._folder)
         self._path = self._folder / key
         with locked(self._folder / f"{key}.lock", wait=False):
             kept = states.read(self._path)
             self._state = states.State()
             self._written = b""
-            if kept is not None and kept.token in tokens:
+            if kept is not None and kept.token in tokens and kept.marks == self._marks:
                 self._state = kept
                 self._written = _digest(kept)
             elif kept is not None:
                 self._state.aside = kept.aside
                 self.warn(
                     f"{self.name} does not know of the last time, as if its disk was an older one: nothing is deleted"
+                    if kept.token not in tokens
+                    else f"{self._places[kept.marks[HERE] == self._marks[HERE]]} is another folder than the last time: "
+                    "nothing is deleted"
                 )
+            self._state.marks = self._marks
             yield
 
     def refresh(self, remote: Remote) -> None:
         """See what both sides have.  Raises `CopyError`."""
         remote.start_look()
-        self.odd.clear()
         with self._reading():
-            self._tree.put(HERE, "", self._mine(self.here.look("", clean=True)))
+            self._tree.put(HERE, "", self._mine(self.here.look("", clean=self._clean)))
         self._put_there("", self._theirs(remote.finish_look()))
 
     def refresh_here(self, path: str) -> None:
@@ -156,8 +144,13 @@ class Pair:
         else:
             paths = tops
             found = list(self._theirs(remote.look(paths))) if paths else []
-        for path in paths:
-            self._put_there(path, (each for each in found if each[0] == path or each[0].startswith(f"{path}/")))
+        below: dict[str, list[tuple[str, Entry]]] = {path: [] for path in paths}
+        for each in found:
+            for path in (*folders_of(each[0]), each[0]):
+                if path in below:
+                    below[path].append(each)
+        for path, entries in below.items():
+            self._put_there(path, entries)
 
     def cycle(self, remote: Remote, paths: Iterable[str] = ("",), *, dry: bool = False) -> tuple[Plan, Outcome]:
         """Make both sides alike at `paths`; with `dry` only say what is to be done.  Raises `CopyError`."""
@@ -166,10 +159,7 @@ class Pair:
         for _ in range(_ROUNDS):
             self._not_emptied()
             self._identify(remote, tops)
-            decider = Decider(self._tree, self._refuse)
-            for top in tops:
-                decider.decide(top)
-            plan = decider.plan
+            plan = self._decide(tops)
             if dry or not plan.aside:
                 break
             moved = len(carrier.outcome.aside)
@@ -215,8 +205,6 @@ class Pair:
         for count, (path, entry) in enumerate(found):
             if count > MOST_ENTRIES:
                 raise UsageError(f"{self.rule.source} has more than {MOST_ENTRIES:,} files", hint="exclude some")
-            if entry.kind == OTHER:
-                self.odd.append(path)
             yield path, entry
 
     def _theirs(self, found: Iterable[tuple[str, Entry]]) -> Iterator[tuple[str, Entry]]:
@@ -234,13 +222,27 @@ class Pair:
         except ValueError:
             raise CopyError("the shed does not say what it has there") from None
 
+    def _decide(self, tops: list[str]) -> Plan:
+        """Return what is to be done; where git runs hooks is asked anew when something is to come here."""
+        for ask in (True, False):
+            decider = Decider(self._tree, partial(self._guard.why, self._tree))
+            for top in tops:
+                decider.decide(top)
+            plan = decider.plan
+            if not (ask and (plan.aside or plan.carry[HERE] or plan.remove[HERE]) and self._guard.ask_hooks()):
+                break
+        return plan
+
     def _not_emptied(self) -> None:
-        """Raise `CopyError` when one side has nothing at all any more: an unmounted disk looks so, too."""
-        root = self._tree.root
-        if self._force or sum(child.base is not None for child in root.children.values()) == 0:
+        """Raise `CopyError` when one side has nothing any more of what both had: an unmounted disk looks so, too."""
+        if self._force:
             return
-        for side, what in ((HERE, str(self.rule.source)), (THERE, f"{self.name}:{self.rule.target}")):
-            if not root.has(side) and sum(1 for _, node in self._tree.all() if node.base is not None) > _FEW:
+        root = self._tree.root
+        for side, what in enumerate(self._places):
+            # Only when nothing of the outermost is there can all be gone: to count the rest takes longer.
+            if any(child.base is not None and child.now[side] is not None for child in root.children.values()):
+                continue
+            if sum(1 for _, node in self._tree.all() if node.base is not None) > _FEW:
                 raise CopyError(f"all that was in {what} is gone", hint="if that is meant, carry it over: --force")
 
     def _identify(self, remote: Remote, tops: list[str]) -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     Refuse = Callable[[str, Entry | None], str]
     """Why what the shed has at a path, or that it has nothing there, does not come here; empty when it does."""
 
+_ODD = "it is neither a file nor a folder nor a link, or cannot be read"
+
 
 @dataclass
 class Plan:
@@ -36,7 +38,7 @@ class Plan:
     carry: tuple[list[str], list[str]] = field(default_factory=lambda: ([], []))
     """For each side, what is to come to it, folders before what is in them; behind what is removed."""
     left: dict[str, str] = field(default_factory=dict)
-    """What the shed has changed and does not come here, and why."""
+    """What is not carried, and why."""
 
     @property
     def idle(self) -> bool:
@@ -68,6 +70,9 @@ class Decider:
 
     def _decide(self, path: str, node: Node) -> None:
         here, there = node.ids
+        if node.odd:
+            self.plan.left[path] = _ODD
+            return
         if here == there:
             node.agree()
             self._decide_below(path, node)
@@ -108,6 +113,9 @@ class Decider:
     def _copy(self, path: str, node: Node, source: int) -> None:
         """Make the other side what `source` is, here and below."""
         target = 1 - source
+        if node.odd:
+            self.plan.left[path] = _ODD
+            return
         if target == HERE and (why := self._refuse(path, node.now[THERE])):
             if node.ids[HERE] != node.ids[THERE]:
                 self.plan.left[path] = why

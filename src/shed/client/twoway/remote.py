@@ -15,10 +15,14 @@ from shed.client.twoway.channel import Channel
 from shed.replica import wire
 from shed.replica.entry import ChangedError, Entry, decoded
 from shed.replica.folder import MOST_DEPTH
+from shed.sizes import format_size
 from shed.untrusted import told
 
-LONGEST_PATH, LONGEST_NAME = 3_000, 255
+LONGEST_PATH, LONGEST_NAME, LONGEST_LINK = 3_000, 255, 4_095
 """Bytes."""
+MOST_LISTED = 128 << 20
+"""Bytes of a listing."""
+_LONGEST_HELLO = 1_000
 _READ = 1 << 18
 _PATIENCE = 300_000
 """Milliseconds in which nothing at all may happen."""
@@ -71,16 +75,17 @@ class Remote:
         """What can be read when something comes."""
         return self._channel.reading
 
-    def hello(self, folder: str, key: str, patterns: Iterable[str], *, make: bool) -> list[str]:
-        """Begin; return the tokens that it has of us.  Raises `CopyError`."""
+    def hello(self, folder: str, key: str, patterns: Iterable[str], *, make: bool) -> tuple[list[str], str]:
+        """Begin; return the tokens that it has of us, and the mark of its folder.  Raises `CopyError`."""
         self._send(wire.frame(wire.HELLO, wire.fields(folder, key, b"1" if make else b"", *patterns)))
         kind, payload = self._frame()
         if kind == wire.RESULT:
             raise CopyError(f"the folder {told(folder)} in the shed: {told(payload[1:].decode(errors='replace'))}")
         words = payload.split(b"\0")
-        if kind != wire.HELLO or len(words) != 2:
+        if kind != wire.HELLO or len(words) != 3 or len(payload) > _LONGEST_HELLO:
             self._lies()
-        return [os.fsdecode(word) for word in words if word]
+        *tokens, mark = (word.decode("ascii", "replace") for word in words)
+        return list(filter(None, tokens)), mark
 
     def start_look(self, paths: Iterable[str] = ()) -> None:
         """Ask what is at `paths` and below, by default all; `finish_look` returns it."""
@@ -90,14 +95,18 @@ class Remote:
     def finish_look(self) -> list[tuple[str, Entry]]:
         """Return what was asked for, folders before what is in them.  Raises `CopyError`."""
         found: list[tuple[str, Entry]] = []
+        total = 0
         while True:
             kind, payload = self._frame()
             if kind == wire.END:
                 if payload:
                     raise CopyError(f"the shed cannot read its folder: {told(payload.decode(errors='replace'))}")
                 return found
-            if kind != wire.ENTRIES:
+            if kind != wire.ENTRIES or not payload:
                 self._lies()
+            total += len(payload)
+            if total > MOST_LISTED:
+                raise CopyError(f"the shed lists more than {format_size(MOST_LISTED)}", hint="exclude some")
             found += self._entries(payload)
             if len(found) > MOST_ENTRIES:
                 raise CopyError(f"the shed has more than {MOST_ENTRIES:,} files there", hint="exclude some")
@@ -146,7 +155,7 @@ class Remote:
     def _take_answer(self) -> None:
         then, hear, size = self._waiting[0]
         kind, payload = self._frame()
-        if kind == wire.DATA and hear is not None:
+        if kind == wire.DATA and hear is not None and payload:
             hear(payload)
             return
         if kind != wire.RESULT:
@@ -178,6 +187,8 @@ class Remote:
         for at in range(0, len(words), 3):
             try:
                 path = self._path(words[at + 1])
+                if len(words[at + 2]) > LONGEST_LINK:
+                    raise ValueError("no link")
                 yield path, decoded(words[at], os.fsdecode(words[at + 2]))
             except ValueError:
                 self._lies()
@@ -218,8 +229,11 @@ class Remote:
 
     def _unasked(self, kind: int, payload: bytes) -> None:
         if kind == wire.END:
-            raise CopyError(f"the shed {told(payload.decode(errors='replace'))}")
-        if kind != wire.NEWS or not self._awaits_news or not payload:
+            raise CopyError(
+                f"the shed {told(payload.decode(errors='replace'))}",
+                hint="it may need more, in the shed: sudo sysctl fs.inotify.max_user_watches=1048576",
+            )
+        if kind != wire.NEWS or not self._awaits_news or not 0 < len(payload) <= wire.MOST_NEWS:
             self._lies()
         self._awaits_news = False
         try:

@@ -14,7 +14,7 @@ from pathlib import Path
 from shed.client.twoway.tree import Base, Tree
 from shed.fsutil import atomic_write
 
-_VERSION = 1
+_VERSION = 2
 _DIGEST = 32
 """Bytes at the end: SHA-256 of all before."""
 
@@ -24,6 +24,8 @@ class State:
     """See above."""
 
     token: str = ""
+    marks: list[str] = field(default_factory=lambda: ["", ""])
+    """By which the two folders are known to be the same ones still; empty where a disk keeps none."""
     aside: dict[str, str] = field(default_factory=dict)
     """Where what the shed had in conflicts is kept, and what it was called."""
     tree: Tree = field(default_factory=Tree)
@@ -36,7 +38,7 @@ def key_of(server: str, shed: str, here: str, there: str) -> str:
 
 def encoded(state: State) -> bytes:
     """Return the state as it is written, with no token."""
-    lines = [json.dumps({"version": _VERSION, "aside": state.aside})]
+    lines = [json.dumps({"version": _VERSION, "marks": state.marks, "aside": state.aside})]
     for path, node in state.tree.all():
         base = node.base
         if base is not None:
@@ -64,7 +66,7 @@ def read(path: Path) -> State | None:
     said = json.loads(head)
     if said["version"] != _VERSION:
         return None
-    state = State(token, said["aside"])
+    state = State(token, said["marks"], said["aside"])
     for line in lines:
         name, kind, executable, size, digest, marks = json.loads(line)
         known = [tuple(mark) if mark is not None else None for mark in marks]

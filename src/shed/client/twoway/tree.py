@@ -46,9 +46,10 @@ class Node:
         self.sure: list[Mark | None] = [None, None]
         """The marks by which it is known to be so still."""
 
-    def has(self, side: int) -> bool:
-        """Tell whether `side` has anything below."""
-        return any(child.now[side] is not None for child in self.children.values())
+    @property
+    def odd(self) -> bool:
+        """Whether a side has what is no file, folder or link, or what cannot be read: nothing is known of it."""
+        return any(entry is not None and entry.kind == OTHER for entry in self.now)
 
     def agree(self) -> None:
         """Note that both sides are alike."""
@@ -108,8 +109,7 @@ class Tree:
             folder = self.find(name.rpartition("/")[0])
             if folder is None or (folder is not self.root and not _is_folder(folder.now[side])):
                 raise ValueError(f"{name!r} is in no folder")
-            if entry.kind != OTHER:
-                folder.children.setdefault(name.rpartition("/")[2], Node()).now[side] = entry
+            folder.children.setdefault(name.rpartition("/")[2], Node()).now[side] = entry
 
     def top(self, path: str) -> str:
         """Return the outermost part of `path` at which the sides may differ."""

@@ -61,10 +61,13 @@ class Watch:
         try:
             return contextlib.closing(replica_news.News(self._pair.here))
         except OSError as error:
-            raise CopyError(
-                f"cannot watch the folders of {self._pair.rule.source}: {error.strerror}",
-                hint="allow more: sudo sysctl fs.inotify.max_user_watches=1048576",
-            ) from None
+            raise self._unwatched(error) from None
+
+    def _unwatched(self, error: OSError) -> CopyError:
+        return CopyError(
+            f"cannot watch the folders of {self._pair.rule.source}: {error.strerror}",
+            hint="allow more: sudo sysctl fs.inotify.max_user_watches=1048576",
+        )
 
     def _all(self) -> None:
         self._pair.refresh(self._remote)
@@ -86,7 +89,10 @@ class Watch:
         return self._stop not in ready
 
     def _turn(self, news: replica_news.News) -> None:
-        paths = news.take()
+        try:
+            paths = news.take()
+        except OSError as error:
+            raise self._unwatched(error) from None
         there, self._remote.news = self._remote.news, []
         again, self._again = self._again, set()
         if paths is None or any(each.paths is None for each in there):
