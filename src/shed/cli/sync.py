@@ -48,8 +48,8 @@ def sync(args: Any, options: Options) -> int:
 
     With --two-way folders are kept alike: what changed on one side since the last time is carried to the other, what
     was deleted is deleted there.  Of what changed on both, this machine's stays, the shed's is kept beside it as
-    NAME.conflict-SHED, and the exit code is 3 as long as that is there.  `.git` and its like are left alone, and what programs here
-    run by themselves comes from a shed only when it is named.
+    NAME.conflict-SHED, and the exit code is 3 as long as that is there.  `.git` and its like are left
+    alone, and what programs here run by themselves comes from a shed only when it is named.
     """
     from shed.cli.twoway import check, two_way
     from shed.client.mirroring import Mirror, running
